@@ -51,6 +51,16 @@ die() {
 	exit 1
 }
 
+# room MEGABYTES DIRECTORY: what a step is about to write fits there, or it does not begin.
+# What fails for want of space may clean up after itself, and leave no trace of the cause.
+room() {
+	local free
+
+	free=$(df -Pm "$2" | awk 'NR == 2 {print $4}')
+	[ "$free" -ge "$1" ] ||
+		die "the disk is too full: $1 MB are needed in $2, $free MB are free; free some space (make clean) and call again"
+}
+
 # usage TEXT of the caller's header: the comment block after the SPDX line
 usage() {
 	sed -n '/^# Usage:/,/^$/{s/^# \{0,1\}//;p}' "$0"
