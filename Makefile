@@ -2,7 +2,7 @@
 #
 # Each target is a script or a few of them; scripts/NAME --help says more.
 
-.PHONY: help bench test test-all check mutants coverage tree export mail clean
+.PHONY: help bench test test-all check mutants tree export mail clean
 .NOTPARALLEL:
 
 help:
@@ -10,7 +10,6 @@ help:
 	@echo 'make test       selftests on both kernels, in the emulator'
 	@echo 'make test-all   the same on more machines and debug kernels, and from one kernel to the other'
 	@echo 'make mutants    breaks the series in many ways, and sees that a test notices each'
-	@echo 'make coverage   which lines that the series adds the tests reach'
 	@echo 'make check      the series and the scripts: checkpatch, sparse, each patch alone'
 	@echo 'make tree       linux/: Linux 7.3 and the series as commits (LINUX_SRC= names a source)'
 	@echo 'make export     patches/ from the commits in linux/'
@@ -25,7 +24,6 @@ bench test test-all check:
 tree: ; @scripts/setup && scripts/tree
 export: ; @scripts/export
 mail: ; @scripts/mail "$(FROM)"
-coverage: ; @scripts/setup && scripts/tree && scripts/emulator && scripts/selftests && scripts/coverage
 mutants: ; @scripts/setup && scripts/tree && scripts/emulator && scripts/mutants
 
 clean:
