@@ -8,12 +8,13 @@
 help:
 	@echo 'make bench      compare the unpatched and the patched kernel (table, bench/results/)'
 	@echo 'make test       selftests on both kernels, in the emulator'
-	@echo 'make test-all   the same on more machines and debug kernels, and from one kernel to the other'
+	@echo 'make test-all   the same on more machines and debug kernels, after each series, and from one kernel to the other'
 	@echo 'make mutants    breaks the series in many ways, and sees that a test notices each'
-	@echo 'make check      the series and the scripts: checkpatch, sparse, each patch alone'
-	@echo 'make tree       linux/: Linux 7.3 and the series as commits (LINUX_SRC= names a source)'
+	@echo 'make check      the series and the scripts: checkpatch, each patch alone, documentation, mails'
+	@echo 'make tree       linux/: Linux 7.3 and all series as commits (LINUX_SRC= names a source)'
 	@echo 'make export     patches/ from the commits in linux/'
-	@echo 'make mail FROM="Name <address>"    build/mail/: the series, signed off, to be sent'
+	@echo 'make mail SERIES=1 FROM="Name <address>"    build/mail/: a series, signed off, to be sent'
+	@echo '     [VERSION=2] [RFC=1] [TO=address,...] [TRAILERS="Trailer: text; ..."] [BASE=commit]'
 	@echo 'make clean      remove build/ (linux/ and downloads stay)'
 	@echo
 	@echo 'RUNNER=qemu|bochs, BOCHS=, LINUX_SRC=, JOBS= are looked at; see scripts/*'
@@ -23,7 +24,9 @@ bench test test-all check:
 
 tree: ; @scripts/setup && scripts/tree
 export: ; @scripts/export
-mail: ; @scripts/mail "$(FROM)"
+mail: export SERIES := $(value SERIES)
+mail: export FROM := $(value FROM)
+mail: ; @scripts/mail
 mutants: ; @scripts/setup && scripts/tree && scripts/emulator && scripts/mutants
 
 clean:

@@ -107,3 +107,88 @@ count_cc() {
 	progress_end
 	say "$1: $n compiled"
 }
+
+# The series: patches/series has a line for each, in order of sending: NN-NAME, the
+# numbers of those that it depends on (- or 02,05), what it is. In linux/ each ends at the
+# branch tip/NN-NAME, and the last one at HEAD; rebase.updateRefs, which scripts/tree sets
+# there, has git rebase move these branches along.
+series_names() { awk '!/^#/ && NF {print $1}' "$TOP/patches/series"; }
+
+# series_name N|NAME|NN-NAME: the whole name
+series_name() {
+	local name
+
+	while read -r name; do
+		if [ "$1" = "$name" ] || [ "$1" = "${name#*-}" ] ||
+		   { [[ $1 =~ ^[0-9]+$ ]] && ((10#$1 == 10#${name%%-*})); }; then
+			echo "$name"
+			return
+		fi
+	done < <(series_names)
+	die "there is no series '$1'" "" "it is one of: $(series_names | paste -sd' ')"
+}
+
+# series_ends: of each series NN-NAME, the commit that it begins on, its last one, and the
+# number of its commits; or one line that says why linux/ has no such series
+series_ends() {
+	local git=(git -C "$LINUX") names name bad tip n prev seen='' before='tag base'
+
+	[ -f "$TOP/patches/series" ] || die "there is no patches/series, which says the order of the series"
+	bad=$(awk '!/^#/ && NF && ($1 !~ /^[0-9][0-9]-[a-z0-9-]+$/ || ($2 != "-" && $2 !~ /^[0-9][0-9](,[0-9][0-9])*$/) || NF < 3) {print; exit}' "$TOP/patches/series")
+	[ -z "$bad" ] || die "patches/series: not NN-NAME, numbers or -, and a description: $bad"
+	mapfile -t names < <(series_names)
+	[ ${#names[@]} != 0 ] || die "patches/series names no series"
+	prev=$("${git[@]}" rev-parse -q --verify 'base^{commit}' 2>/dev/null) ||
+		die "linux/ has no tag base" "" "run make tree"
+	name=$("${git[@]}" for-each-ref --format='%(refname:lstrip=3)' refs/heads/tip | grep -vxF "$(printf '%s\n' "${names[@]}")" | head -n 1) || :
+	[ -z "$name" ] || die "linux/ has a branch tip/$name, and patches/series does not name it" "" "add a line there, or delete the branch"
+	[ "$("${git[@]}" rev-list --count --merges base..HEAD)" = 0 ] || die "base..HEAD in linux/ has merges; make it linear"
+	for name in "${names[@]}"; do
+		# shellcheck disable=SC2013 # words
+		for n in $(awk -v name="$name" '$1 == name {gsub(/[-,]/, " ", $2); print $2}' "$TOP/patches/series"); do
+			[[ " $seen" == *" $n-"* ]] || die "series $name needs $n, and patches/series has none of that number before it" "" \
+				"put them in order there"
+		done
+		seen+="$name "
+		if [ "$name" = "${names[-1]}" ]; then
+			tip=$("${git[@]}" rev-parse HEAD)
+		else
+			tip=$("${git[@]}" rev-parse -q --verify "refs/heads/tip/$name^{commit}") ||
+				die "linux/ has no branch tip/$name, at which that series of patches/series ends" "" \
+				    "run make tree, or set it (git -C linux branch tip/$name COMMIT)"
+		fi
+		if ! "${git[@]}" merge-base --is-ancestor "$prev" "$tip" ||
+		   ! "${git[@]}" merge-base --is-ancestor "$tip" HEAD; then
+			die "in linux/, branch tip/$name is not on the way from $before to HEAD" "" \
+			    "set it to the last commit of that series (git -C linux branch -f tip/$name COMMIT)"
+		fi
+		n=$("${git[@]}" rev-list --count "$prev..$tip")
+		[ "$n" != 0 ] || die "series $name has no commit in linux/ after $before" "" \
+			"set tip/$name to its last one (git -C linux branch -f tip/$name COMMIT)"
+		echo "$name $prev $tip $n"
+		prev=$tip
+		before=tip/$name
+	done
+}
+
+# narrow FILE: what goes into a letter has 75 columns at most, but for lines that are a
+# link, and cannot be broken
+narrow() {
+	local long
+
+	long=$(LC_ALL=C.UTF-8 grep -nE '^.{76}' "$TOP/$1" | grep -vE '^[0-9]+:([^ ]* +)?https?://[^ ]*$' | head -n 1) || :
+	[ -z "$long" ] || die "$1: line ${long%%:*} has more than 75 columns; break it"
+}
+
+# What is in no commit, or in the middle of a rebase, is not what linux/ holds
+linux_clean() {
+	local d
+
+	for d in rebase-merge rebase-apply; do
+		if [ -d "$(git -C "$LINUX" rev-parse --absolute-git-dir 2>/dev/null)/$d" ]; then
+			die "linux/ is in the middle of a rebase or am" "" "finish it (git -C linux rebase --continue, or --abort) and call again"
+		fi
+	done
+	[ -z "$(git -C "$LINUX" status --porcelain -uno 2>/dev/null)" ] ||
+		die "linux/ has changes that are in no commit" "" "commit them, or throw them away (git -C linux reset --hard)"
+}
