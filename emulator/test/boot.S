@@ -5,6 +5,7 @@
  */
 #define MAGIC	0x1badb002
 #define FLAGS	0x00010000		/* addresses follow: a flat file */
+#define ALIAS	0x3fe00000		/* of the image, once pf_handler has run */
 
 	.section .multiboot, "ax"
 	.code32
@@ -218,6 +219,73 @@ pauses_end:
 	cli
 	ret
 
+	/*
+	 * Raise #UD raise_left times, and count how often its handler has left
+	 * something on the stack. No register outlives a VM exit.
+	 */
+	.globl	guest_raise
+guest_raise:
+	ud2
+	cmpq	raise_rsp, %rsp
+	je	1f
+	incl	raise_twice
+	movq	raise_rsp, %rsp
+1:	decl	raise_left
+	jnz	guest_raise
+	vmcall
+	jmp	guest_raise
+
+	/* #UD of a UD2: go on behind it. */
+	.globl	ud_handler
+ud_handler:
+	addq	$2, (%rsp)
+	iretq
+
+	/* #PF: keep RIP, and map the image where it is to be seen once more. */
+	.globl	pf_handler
+pf_handler:
+	pushq	%rax
+	movq	16(%rsp), %rax
+	movq	%rax, pf_rip
+	movq	$image + 0x83, %rax
+	movq	%rax, pd + ALIAS / 0x200000 * 8
+	popq	%rax
+	addq	$8, %rsp
+	iretq
+
+	/* Where other CPUs start, copied to a page below 1 MB; then as above. */
+	.globl	ap_start, ap_start_end
+	.code16
+ap_start:
+	cli
+	movw	%cs, %ax
+	movw	%ax, %ds
+	lgdtl	ap_gdt_pointer - ap_start
+	movl	$0x20, %eax
+	movl	%eax, %cr4
+	movl	$pml4, %eax
+	movl	%eax, %cr3
+	movl	$0xc0000080, %ecx
+	rdmsr
+	orl	$0x100, %eax
+	wrmsr
+	movl	%cr0, %eax
+	orl	$0x80000021, %eax
+	movl	%eax, %cr0
+	ljmpl	$8, $ap_start64
+ap_gdt_pointer:
+	.word	0x27
+	.long	gdt
+ap_start_end:
+	.code64
+ap_start64:
+	movl	$0x10, %eax
+	movl	%eax, %ds
+	movl	%eax, %es
+	movl	%eax, %ss
+	movl	$ap_stack_top, %esp
+	call	ap_main
+
 	.data
 	.balign	16
 	.globl	gdt
@@ -238,6 +306,9 @@ pdpt:	.skip	0x1000
 pd:	.skip	0x4000
 	.skip	0x8000
 stack_top:
+	.skip	0x1000
+ap_stack_top:
+	.globl	pd
 	.globl	tss
 tss:	.skip	0x68
 

@@ -2,8 +2,9 @@
 /*
  * Tests of VMX, of the CPU and not of a kernel: one for each mend of Bochs in
  * ../patches, by the mend's number. The program is its own hypervisor, without
- * an operating system, on one CPU. Guests share its address space, its GDT and
- * its IDT. Results go to COM1 as KTAP.
+ * an operating system, on one CPU; if there is another one, the last test starts
+ * it. Guests share its address space, its GDT and its IDT. Results go to COM1 as
+ * KTAP.
  */
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -122,8 +123,11 @@ enum {
 #define APIC_LVT_TIMER		0x320
 #define APIC_LVT_LINT0		0x350
 #define APIC_TIMER_COUNT	0x380
+#define APIC_TIMER_CURRENT	0x390
 #define APIC_TIMER_DIVIDE	0x3e0
 #define ICR_SELF		(1u << 18)
+#define ICR_OTHERS_INIT		0xc4500
+#define ICR_OTHERS_STARTUP	0xc4600
 #define APIC_MASKED		(1u << 16)
 
 /* Offsets in the virtual-APIC page */
@@ -132,23 +136,37 @@ enum {
 
 #define COM1			0x3f8
 
+#define ALIAS			0x3fe00000ul	/* of the image, as in boot.S */
+#define AP_START		0x8000
+
 extern char stubs[], gdt[], tss[];
 extern char guest_vmcall[], guest_spin[], guest_unmask[], guest_unmask_end[];
 extern char guest_notify[], guest_rdtsc[];
+extern char guest_raise[], ud_handler[], pf_handler[];
 extern char pauses_start[], pauses_end[];
+extern char image[], ap_start[], ap_start_end[];
+extern volatile u64 pd[];
 void pauses(void);
 int vm_enter(int launched);
 void interrupt(u64 vector, u64 rip);
+void ap_main(void);
 void main(void);
 
 u32 ipi_command;		/* for guests to write to the ICR */
-volatile u64 guest_tsc;
+volatile u64 guest_tsc, pf_rip;
+u64 raise_rsp;
+volatile u32 raise_left, raise_twice;
 
 static u8 vmxon_region[4096] PAGE, vmcs[4096] PAGE, vapic[4096] PAGE;
 static u64 ept[6][512] PAGE;	/* one PML4, one PDPT, four PDs */
 static u8 pi_page[4096] PAGE, guest_stack[4096] PAGE;
 static struct { u64 index, value; } msr_store[1] PAGE;
 static struct { u64 low, high; } idt[256] PAGE;
+
+/* For the other CPU: where it is to store; that it is about to; that there is one */
+static volatile u64 ap_store;
+static volatile int ap_ready, ap_alive;
+static volatile u8 monitored[4096] PAGE;
 
 static volatile u32 irqs[256];	/* how often each vector has come */
 static volatile u64 irq_rip[256];
@@ -786,6 +804,127 @@ static const char *test_pause(void)
 	return 0;
 }
 
+static void set_gate(int vector, u64 to)
+{
+	idt[vector].low = (to & 0xffff) | 8 << 16 | 0x8eul << 40 |
+			  (to >> 16 & 0xffff) << 48;
+	idt[vector].high = to >> 32;
+}
+
+/*
+ * Whatever comes between an exception and its handler's first instruction is to
+ * find RIP at the handler, or else the exception is raised again.
+ */
+static const char *test_exception(void)
+{
+	const u32 raises = 20000;
+	u32 reason, interrupts = 0;
+	u64 twice = 0, diff;
+
+	/* A page fault, as the handler is not mapped */
+	set_gate(6, ALIAS + (ud_handler - image));
+	set_gate(14, (u64)pf_handler);
+	for (u32 i = 0; i < raises; i++) {
+		pd[ALIAS >> 21] = 0;
+		asm volatile("invlpg (%0)" : : "r"(ALIAS) : "memory");
+		asm volatile("mov %%rsp, %0; ud2; sub %%rsp, %0; add %0, %%rsp"
+			     : "=&r"(diff) : : "memory", "cc");
+		if (diff)
+			twice++;
+	}
+	expect("RIP of the page fault", pf_rip, ALIAS + (ud_handler - image));
+	expect("exceptions raised again after a page fault", twice, 0);
+	pd[ALIAS >> 21] = ALIAS | 0x83;
+	asm volatile("invlpg (%0)" : : "r"(ALIAS) : "memory");
+
+	/* An interrupt that exits the guest */
+	set_gate(6, (u64)ud_handler);
+	raise_left = raises;
+	raise_twice = 0;
+	raise_rsp = (u64)guest_stack + sizeof(guest_stack);
+	vm_init(guest_raise, 0, PIN_EXTERNAL_INTERRUPT, 0, 0, 0);
+	apic_write(APIC_TIMER_DIVIDE, 0xb);
+	apic_write(APIC_LVT_TIMER, 0x41);
+	for (;;) {
+		apic_write(APIC_TIMER_COUNT, 50 + interrupts % 101);
+		reason = vm_run();
+		if (reason != EXIT_INTERRUPT)
+			break;
+		interrupts++;
+		asm volatile("sti; nop; cli" : : : "memory");
+	}
+	expect("exit reason", reason, EXIT_VMCALL);
+	expect("a hundred interrupts and more", interrupts > 100, 1);
+	expect("exceptions raised again after an interrupt", raise_twice, 0);
+
+	set_gate(6, (u64)stubs + 16 * 6);
+	set_gate(14, (u64)stubs + 16 * 14);
+	return 0;
+}
+
+/* What other CPUs do: store where they are told to, a while later. */
+void ap_main(void)
+{
+	ap_alive = 1;
+	for (;;) {
+		while (!ap_store)
+			asm volatile("pause");
+		/* Have just this page in the TLB, and written to. */
+		WRITE_CR(3, READ_CR(3));
+		*(volatile u8 *)(ap_store ^ 0x800) = 1;
+		ap_ready = 1;
+		for (int i = 0; i < 3000; i++)
+			asm volatile("pause");
+		*(volatile u8 *)ap_store = 1;
+		ap_store = 0;
+	}
+}
+
+static const char *test_mwait(void)
+{
+	static const u8 offsets[] = { 0, 1, 31, 62, 63 };
+
+	if (!(cpuid_ecx(1) >> 3 & 1))
+		return "no MONITOR";
+	for (int i = 0; i < ap_start_end - ap_start; i++)
+		((volatile u8 *)AP_START)[i] = ap_start[i];
+	apic_write(APIC_ICR, ICR_OTHERS_INIT);
+	for (int i = 0; i < 100000; i++)
+		asm volatile("pause");
+	apic_write(APIC_ICR, ICR_OTHERS_STARTUP | AP_START >> 12);
+	for (int i = 0; i < 1000000 && !ap_alive; i++)
+		asm volatile("pause");
+	if (!ap_alive)
+		return "no other CPU";
+
+	/* The other CPU knows the page by another linear address. */
+	pd[ALIAS >> 21] = (u64)image | 0x83;
+	for (u32 i = 0; i < sizeof(offsets); i++) {
+		volatile u8 *to = monitored + 64 + offsets[i];
+
+		*to = 0;
+		ap_ready = 0;
+		ap_store = ALIAS + ((char *)to - image);
+		while (!ap_ready)
+			asm volatile("pause");
+		/* If all else fails */
+		apic_write(APIC_TIMER_DIVIDE, 0xb);
+		apic_write(APIC_LVT_TIMER, 0x41);
+		apic_write(APIC_TIMER_COUNT, 1000000);
+		while (!*to) {
+			asm volatile("monitor" : : "a"(to), "c"(0), "d"(0));
+			if (!*to)
+				asm volatile("mwait" : : "a"(0), "c"(1) : "memory");
+		}
+		expect("timer ran out", !apic_read(APIC_TIMER_CURRENT), 0);
+		while (ap_store)
+			asm volatile("pause");
+		drain();
+	}
+	pd[ALIAS >> 21] = ALIAS | 0x83;
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	const char *(*fn)(void);
@@ -802,6 +941,8 @@ static const struct {
 	{ "0005 posted-interrupt processing", test_posted_interrupts },
 	{ "0006 VM exit stores the physical TSC", test_msr_store_tsc },
 	{ "0007 interrupt between PAUSEs", test_pause },
+	{ "0010 RIP after an exception", test_exception },
+	{ "0011 store of another CPU ends MWAIT", test_mwait },
 };
 
 #define TESTS (sizeof(tests) / sizeof(*tests))
@@ -824,13 +965,8 @@ void main(void)
 	put_dec(TESTS);
 	puts("\n");
 
-	for (int i = 0; i < 256; i++) {
-		u64 to = (u64)stubs + 16 * i;
-
-		idt[i].low = (to & 0xffff) | 8 << 16 | 0x8eul << 40 |
-			     (to >> 16 & 0xffff) << 48;
-		idt[i].high = to >> 32;
-	}
+	for (int i = 0; i < 256; i++)
+		set_gate(i, (u64)stubs + 16 * i);
 	struct __attribute__((packed)) { u16 limit; u64 base; } idtr = {
 		sizeof(idt) - 1, (u64)idt
 	};
