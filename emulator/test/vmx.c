@@ -846,7 +846,7 @@ static const char *test_exception(void)
 	apic_write(APIC_TIMER_DIVIDE, 0xb);
 	apic_write(APIC_LVT_TIMER, 0x41);
 	for (;;) {
-		apic_write(APIC_TIMER_COUNT, 50 + interrupts % 101);
+		apic_write(APIC_TIMER_COUNT, 50 + interrupts % 401);
 		reason = vm_run();
 		if (reason != EXIT_INTERRUPT)
 			break;
