@@ -70,7 +70,7 @@ usage() {
 # A work tree, made without files as yet, is to have only what some kernel of ours compiles,
 # a third of Linux' bytes (git sparse-checkout disable brings the rest)
 sparse() {
-	git -C "$1" sparse-checkout set --no-cone '/*' '!/arch/*/' '/arch/x86/' \
+	git -C "$1" sparse-checkout set --no-cone '/*' '!/arch/*/' '/arch/x86/' '/arch/*/crypto/Kconfig' \
 		'!/drivers/gpu/**/*.[ch]' '!/drivers/net/**/*.[ch]' '!/drivers/media/**/*.[ch]' \
 		'!/sound/**/*.[ch]' '!/Documentation/translations/' '!/Documentation/devicetree/'
 }
