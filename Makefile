@@ -2,11 +2,13 @@
 #
 # Each target is a script or a few of them; scripts/NAME --help says more.
 
-.PHONY: help bench test test-all check mutants tree export mail clean
+.PHONY: help bench bench-results profile test test-all check mutants tree export mail clean
 .NOTPARALLEL:
 
 help:
-	@echo 'make bench      compare the unpatched and the patched kernel (table, bench/results/)'
+	@echo 'make bench      compare the unpatched and the patched kernel (table, build/bench/)'
+	@echo 'make bench-results    take what that found over into bench/results/'
+	@echo 'make profile [TRIP=switch] [PAGES=ept] [KERNEL=unpatched]    where the ticks go'
 	@echo 'make test       selftests on both kernels, in the emulator'
 	@echo 'make test-all   the same on more machines and debug kernels, after each series, and from one kernel to the other'
 	@echo 'make mutants    breaks the series in many ways, and sees that a test notices each'
@@ -21,6 +23,9 @@ help:
 
 bench test test-all check:
 	@scripts/steps $@
+
+bench-results: ; @bench/take
+profile: ; @scripts/setup && scripts/tree && bench/profile $(TRIP:%=-t %) $(PAGES:%=-p %) $(KERNEL:%=-k %) $(WHAT)
 
 tree: ; @scripts/setup && scripts/tree
 export: ; @scripts/export
