@@ -67,14 +67,6 @@ usage() {
 	exit "${1:-0}"
 }
 
-# A work tree, made without files as yet, is to have only what some kernel of ours compiles,
-# a third of Linux' bytes (git sparse-checkout disable brings the rest)
-sparse() {
-	git -C "$1" sparse-checkout set --no-cone '/*' '!/arch/*/' '/arch/x86/' '/arch/*/crypto/Kconfig' \
-		'!/drivers/gpu/**/*.[ch]' '!/drivers/net/**/*.[ch]' '!/drivers/media/**/*.[ch]' \
-		'!/sound/**/*.[ch]' '!/Documentation/translations/' '!/Documentation/devicetree/'
-}
-
 # work_tree DIRECTORY COMMIT LOG: a work tree of linux/ at COMMIT, made if there is none
 work_tree() {
 	if [ ! -f "$1/Kbuild" ]; then
@@ -82,9 +74,8 @@ work_tree() {
 		mkdir -p "$(dirname "$1")"
 		room 1000 "$(dirname "$1")"
 		rm -rf "$1"
-		{
-			git -C "$LINUX" worktree add -q -f --no-checkout --detach "$1" "$2" && sparse "$1"
-		} > "$3" 2>&1 || die "the work tree ${1#"$TOP"/} failed" "$3" "see its end"
+		git -C "$LINUX" worktree add -q -f --no-checkout --detach "$1" "$2" > "$3" 2>&1 ||
+			die "the work tree ${1#"$TOP"/} failed" "$3" "see its end"
 	fi
 	git -C "$1" checkout -q -f --detach "$2" > "$3" 2>&1 ||
 		die "checking ${2#tip/} out in ${1#"$TOP"/} failed" "$3" "see its end"
