@@ -2,7 +2,7 @@
 #
 # Each target is a script or a few of them; scripts/NAME --help says more.
 
-.PHONY: help bench bench-results profile test test-all check mutants tree export mail clean
+.PHONY: help bench bench-results profile test test-all check mutants modules deb tree export mail clean
 .NOTPARALLEL:
 
 help:
@@ -13,6 +13,8 @@ help:
 	@echo 'make test-all   the same on more machines and debug kernels, after each series, and from one kernel to the other'
 	@echo 'make mutants    breaks the series in many ways, and sees that a test notices each'
 	@echo 'make check      the series and the scripts: checkpatch, each patch alone, documentation, mails'
+	@echo 'make modules    kvm*.ko with the series for a kernel of Debian (KERNEL_HEADERS= names it)'
+	@echo 'make deb        build/deb/: a DKMS package of them'
 	@echo 'make tree       linux/: Linux 7.3 and all series as commits (LINUX_SRC= names a source)'
 	@echo 'make export     patches/ from the commits in linux/'
 	@echo 'make mail SERIES=1 FROM="Name <address>"    build/mail/: a series, signed off, to be sent'
@@ -21,7 +23,7 @@ help:
 	@echo
 	@echo 'RUNNER=qemu|bochs, BOCHS=, LINUX_SRC=, JOBS= are looked at; see scripts/*'
 
-bench test test-all check:
+bench test test-all check modules deb:
 	@scripts/steps $@
 
 bench-results: ; @bench/take

@@ -206,3 +206,31 @@ linux_clean() {
 	[ -z "$(git -C "$LINUX" status --porcelain -uno 2>/dev/null)" ] ||
 		die "linux/ has changes that are in no commit" "" "commit them, or throw them away (git -C linux reset --hard)"
 }
+
+# Debian's archives that this machine's apt knows (mirror and proxies are its own)
+archives() {
+	{
+		# shellcheck disable=SC2016 # the format is apt's
+		apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' || :
+		sed -nE 's/^URIs:[[:space:]]*//p' /etc/apt/sources.list.d/*.sources || :
+		sed -nE 's/^deb(-src)?[[:space:]]+(\[[^]]*\][[:space:]]+)?([^[:space:]]+).*/\3/p' \
+			/etc/apt/sources.list /etc/apt/sources.list.d/*.list || :
+	} 2>/dev/null | tr ' ' '\n' | sed -nE 's,/*$,,; /^[a-z+]+:/p' |
+		grep -i debian | grep -v -e security -e archive.debian | awk '!seen[$0]++'
+}
+
+# kvm_patches DIRECTORY LOG: the series as patches of what packaging/dkms/files names, KVM
+# itself, which also stands in kvm_files then
+kvm_patches() {
+	local other
+
+	linux_clean
+	mapfile -t kvm_files < <(sed '/^#/d; /^$/d' "$TOP/packaging/dkms/files")
+	other=$(git -C "$LINUX" diff --name-only base HEAD -- . ':!Documentation' ':!tools' ':!MAINTAINERS' "${kvm_files[@]/#/:!}") ||
+		die "linux/ has no series" "" "run make tree"
+	[ -z "$other" ] || die "the series changes ${other//$'\n'/ }, which is not of KVM's modules" "" \
+		"add it to packaging/dkms/files, if modules for an unpatched kernel may have it changed"
+	rm -rf "$1"
+	git -C "$LINUX" -c core.quotePath=false format-patch -q --no-signature --zero-commit --no-numbered \
+		-o "$1" base..HEAD -- "${kvm_files[@]}" > "$2" 2>&1 || die "git format-patch failed" "$2" "see its end"
+}
