@@ -2,12 +2,13 @@
 #
 # Each target is a script or a few of them; scripts/NAME --help says more.
 
-.PHONY: help bench bench-results profile test test-all check mutants modules deb tree export mail clean
+.PHONY: help bench bench-l1 bench-results profile test test-all check mutants modules deb tree export mail clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make bench      compare the unpatched and the patched kernel (table, build/bench/)'
-	@echo 'make bench-results    take what that found over into bench/results/'
+	@echo 'make bench-l1   the same in a real L1 Linux, under QEMU (FULL=1: with 8192 memslots)'
+	@echo 'make bench-results    take what these found over into bench/results/'
 	@echo 'make profile [TRIP=switch] [PAGES=ept] [KERNEL=unpatched]    where the ticks go'
 	@echo 'make test       selftests on both kernels, in the emulator'
 	@echo 'make test-all   the same on more machines and debug kernels, after each series, and from one kernel to the other'
@@ -23,7 +24,7 @@ help:
 	@echo
 	@echo 'RUNNER=qemu|bochs, BOCHS=, LINUX_SRC=, JOBS= are looked at; see scripts/*'
 
-bench test test-all check modules deb:
+bench bench-l1 test test-all check modules deb:
 	@scripts/steps $@
 
 bench-results: ; @bench/take
