@@ -166,7 +166,7 @@ def main():
     parser.add_argument('--first', type=int, metavar='N', help='look at the first N trips only')
     parser.add_argument('--skip', type=int, default=0, metavar='N', help='look at none of the first N')
     parser.add_argument('what', nargs='*', default=['causes', 'functions'],
-                        help='causes functions inclusive vmx writes stores tree:FUNCTION insn:FUNCTION')
+                        help='causes functions inclusive vmx writes stores shared tree:FUNCTION insn:FUNCTION')
     args = parser.parse_args()
 
     found = list(trips(args.recording))[args.skip:args.first]
@@ -246,21 +246,30 @@ def main():
                 print(f'{verbs[r.kind]:12}{name:34}{value:20}'
                       f'{"as it is " if r.flags & REDUNDANT else "":9}{row.function}')
             print()
-        elif what == 'stores':
+        elif what in ('stores', 'shared'):
+            looked_at = [recorded]
+            if what == 'shared':
+                looked_at = [r for r in (records(args.recording, t) for t in found)
+                             if not interrupted(r)]
             data = Symbols(args.vmlinux, text=False)
             functions = collections.defaultdict(set)
-            for r in recorded:
-                if r.kind == STORE:
-                    key = (r.value, bool(r.flags & LOCKED))
-                    counts[key] += 1
-                    functions[key].add(host(r.rip))
-            print('Stores of the host, but for those to its stack: address, times, locked, functions')
-            for (address, lock), n in sorted(counts.items()):
-                name = data(address) if address >= data.addresses[0] > 1 << 63 else ''
-                print(f'{address:#x} {n:4d} {"lock" if lock else "    "}  '
-                      f'{" ".join(sorted(functions[address, lock]))}{"  # " + name if name else ""}')
-            print(f'{sum(counts.values())} stores, '
-                  f'{sum(n for (_, lock), n in counts.items() if lock)} of them locked\n')
+            written = collections.Counter()
+            for trip_records in looked_at:
+                stored = [r for r in trip_records if r.kind == STORE]
+                written.update({r.value & ~63 for r in stored})
+                for r in stored:
+                    counts[r.value & ~63, bool(r.flags & LOCKED)] += 1
+                    functions[r.value & ~63].add(host(r.rip))
+            print('Stores of the host, but for those to its stack: cache line, times, locked, functions'
+                  if what == 'stores' else
+                  f'Cache lines that each of {len(looked_at)} trips writes: line, times, locked, functions')
+            for line in sorted(n for n in written if written[n] == len(looked_at)):
+                name = data(line) if line >= data.addresses[0] > 1 << 63 else ''
+                locked = counts[line, True]
+                print(f'{line:#x} {(counts[line, False] + locked) / len(looked_at):6g} '
+                      f'{f"{locked / len(looked_at):g} lock" if locked else "":8} '
+                      f'{" ".join(sorted(functions[line]))}{"  # " + name if name else ""}')
+            print()
         elif what == 'tree':
             order = {}
             for row in all_rows:
