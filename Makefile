@@ -2,7 +2,7 @@
 #
 # Each target is a script or a few of them; scripts/NAME --help says more.
 
-.PHONY: help bench bench-l1 bench-results profile test test-all check mutants modules deb tree export mail clean
+.PHONY: help bench bench-l1 bench-results profile test test-all check mutants modules deb tree export backport mail clean
 .NOTPARALLEL:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo 'make deb        build/deb/: a DKMS package of them'
 	@echo 'make tree       linux/: Linux 7.3 and all series as commits (LINUX_SRC= names a source)'
 	@echo 'make export     patches/ from the commits in linux/'
+	@echo 'make backport   linux-6.12/: Linux 6.12 and the series backported (scripts/backport exports it)'
 	@echo 'make mail SERIES=1 FROM="Name <address>"    build/mail/: a series, signed off, to be sent'
 	@echo '     [VERSION=2] [RFC=1] [TO=address,...] [TRAILERS="Trailer: text; ..."] [BASE=commit]'
 	@echo 'make clean      remove build/ (linux/ and downloads stay)'
@@ -32,6 +33,7 @@ profile: ; @scripts/setup && scripts/tree && bench/profile $(TRIP:%=-t %) $(PAGE
 
 tree: ; @scripts/setup && scripts/tree
 export: ; @scripts/export
+backport: ; @scripts/setup && scripts/backport tree
 mail: export SERIES := $(value SERIES)
 mail: export FROM := $(value FROM)
 mail: ; @scripts/mail

@@ -219,7 +219,7 @@ archives() {
 		grep -i debian | grep -v -e security -e archive.debian | awk '!seen[$0]++'
 }
 
-# kvm_patches DIRECTORY LOG: the series as patches of what packaging/dkms/files names, KVM
+# kvm_patches DIRECTORY LOG: the series in $LINUX as patches of what packaging/dkms/files names, KVM
 # itself, which also stands in kvm_files then
 kvm_patches() {
 	local other
