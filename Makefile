@@ -2,12 +2,13 @@
 #
 # Each target is a script or a few of them; scripts/NAME --help says more.
 
-.PHONY: help bench bench-l1 bench-results profile test test-all check mutants modules deb tree export backport mail clean
+.PHONY: help bench bench-l1 bench-alternatives bench-results profile test test-all check mutants modules deb tree export backport mail clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make bench      compare the unpatched and the patched kernel (table, build/bench/)'
 	@echo 'make bench-l1   the same in a real L1 Linux, under QEMU (FULL=1: with 8192 memslots)'
+	@echo 'make bench-alternatives    what contexts are worth beside what could be had for less'
 	@echo 'make bench-results    take what these found over into bench/results/'
 	@echo 'make profile [TRIP=switch] [PAGES=ept] [KERNEL=unpatched]    where the ticks go'
 	@echo 'make test       selftests on both kernels, in the emulator'
@@ -28,6 +29,7 @@ help:
 bench bench-l1 test test-all check modules deb:
 	@scripts/steps $@
 
+bench-alternatives: ; @scripts/setup && scripts/tree && scripts/emulator && bench/alternatives/run
 bench-results: ; @bench/take
 profile: ; @scripts/setup && scripts/tree && bench/profile $(TRIP:%=-t %) $(PAGES:%=-p %) $(KERNEL:%=-k %) $(WHAT)
 
