@@ -6,11 +6,17 @@
  * each has come back once; -t SECONDS later it ends, and prints "figure work-N TICKS EXITS":
  * ticks of all a round, and the exits of all L2s to L1.
  *	-n N	L2s (4)		-w N	steps of a round (20000)
+ *	-b	do as QEMU's balloon says meanwhile (L1's kernel needs no driver)
  */
+#include <fcntl.h>
+#include <linux/virtio_ids.h>
+#include <linux/virtio_mmio.h>
+#include <linux/virtio_ring.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -87,14 +93,115 @@ static void *l2_thread(void *arg)
 	return NULL;
 }
 
+/* The places of a microvm's devices */
+#define MMIO		0xfeb00000
+#define MMIO_SIZE	0x200
+#define MMIO_NUM	24
+
+#define BALLOON_MAX	(256ul << 20)
+#define BATCH		256
+
+/* A queue for one request, as a device before version 1 lays it out */
+struct queue {
+	struct vring_desc desc;
+	struct vring_avail avail;
+	__virtio16 ring[1];
+	struct vring_used used __attribute__((aligned(64)));
+};
+
+static volatile u8 *mmio;
+#define REG(r)	(*(volatile u32 *)(mmio + VIRTIO_MMIO_##r))
+
+static u64 phys(void *p)
+{
+	u64 entry = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+
+	TEST_ASSERT(pread(fd, &entry, 8, (u64)p / 4096 * 8) == 8 && entry >> 63, "no physical address");
+	close(fd);
+	return (entry & ((1ull << 55) - 1)) << 12;
+}
+
+static void *pages(u64 n)
+{
+	void *p = mmap(NULL, n * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	TEST_ASSERT(p != MAP_FAILED, "no memory");
+	return p;
+}
+
+static void *balloon_thread(void *arg)
+{
+	u8 *mem = pages(BALLOON_MAX / 4096);
+	volatile struct queue *queue[2];
+	u32 *pfns = pages(1), have = 0, want, n, i;
+
+	mlock(pfns, 4096);
+	REG(STATUS) = 0;
+	REG(STATUS) = 3;
+	REG(DRIVER_FEATURES) = 0;
+	REG(GUEST_PAGE_SIZE) = 4096;
+	for (i = 0; i < 2; i++) {
+		queue[i] = pages(1);
+		mlock((void *)queue[i], 4096);
+		queue[i]->desc.addr = phys(pfns);
+		queue[i]->avail.flags = VRING_AVAIL_F_NO_INTERRUPT;
+		REG(QUEUE_SEL) = i;
+		REG(QUEUE_NUM) = 1;
+		REG(QUEUE_ALIGN) = 64;
+		REG(QUEUE_PFN) = phys((void *)queue[i]) / 4096;
+	}
+	REG(STATUS) = 7;
+	/* The configuration: pages wanted, pages had */
+	for (;; usleep(10000)) {
+		while ((want = REG(CONFIG)) != have) {
+			bool more = want > have;
+			u8 *p;
+
+			n = more ? want - have : have - want;
+			n = n < BATCH ? n : BATCH;
+			p = mem + (more ? have : have - n) * 4096ul;
+			TEST_ASSERT(!more || !mlock(p, n * 4096), "no memory for the balloon");
+			for (i = 0; i < n; i++)
+				pfns[i] = phys(p + i * 4096) / 4096;
+			queue[!more]->desc.len = n * sizeof(*pfns);
+			queue[!more]->avail.idx++;
+			REG(QUEUE_NOTIFY) = !more;
+			while (queue[!more]->used.idx != queue[!more]->avail.idx)
+				usleep(1000);
+			if (!more)
+				TEST_ASSERT(!munlock(p, n * 4096) && !madvise(p, n * 4096, MADV_DONTNEED), "deflating");
+			have += more ? n : -n;
+			(&REG(CONFIG))[1] = have;
+		}
+	}
+	return NULL;
+}
+
+static void balloon(void)
+{
+	int fd = open("/dev/mem", O_RDWR | O_SYNC), i;
+	pthread_t thread;
+
+	mmio = mmap(NULL, MMIO_NUM * MMIO_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, MMIO);
+	TEST_ASSERT(mmio != MAP_FAILED, "/dev/mem cannot be mapped");
+	for (i = 0; i < MMIO_NUM && REG(DEVICE_ID) != VIRTIO_ID_BALLOON; i++)
+		mmio += MMIO_SIZE;
+	TEST_ASSERT(i < MMIO_NUM, "QEMU has no balloon");
+	pthread_create(&thread, NULL, balloon_thread, NULL);
+}
+
 int main(int argc, char **argv)
 {
 	int n = 4, seconds = 2, opt, i;
 	u64 t, rounds = 0, exits = 0;
 	char name[32];
 
-	while ((opt = getopt(argc, argv, "n:t:w:")) != -1) {
+	while ((opt = getopt(argc, argv, "bn:t:w:")) != -1) {
 		switch (opt) {
+		case 'b':
+			balloon();
+			break;
 		case 'n':
 			n = atoi_positive("L2s", optarg);
 			break;
@@ -105,7 +212,7 @@ int main(int argc, char **argv)
 			steps = atoi_positive("Steps", optarg);
 			break;
 		default:
-			TEST_FAIL("-n L2S, -t SECONDS and -w STEPS are known");
+			TEST_FAIL("-b, -n L2S, -t SECONDS and -w STEPS are known");
 		}
 	}
 	TEST_ASSERT(n <= MAX_L2S, "at most %d L2s", MAX_L2S);

@@ -47,6 +47,7 @@ start:
 	orl	$0x100, %eax		/* EFER.LME */
 	wrmsr
 	movl	%cr0, %eax
+	andl	$0x9fffffff, %eax	/* no CD and NW: MONITOR wants write-back memory */
 	orl	$0x80000021, %eax	/* PG, NE, PE */
 	movl	%eax, %cr0
 
@@ -270,6 +271,7 @@ ap_start:
 	orl	$0x100, %eax
 	wrmsr
 	movl	%cr0, %eax
+	andl	$0x9fffffff, %eax
 	orl	$0x80000021, %eax
 	movl	%eax, %cr0
 	ljmpl	$8, $ap_start64

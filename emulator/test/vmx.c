@@ -901,6 +901,7 @@ static const char *test_mwait(void)
 	pd[ALIAS >> 21] = (u64)image | 0x83;
 	for (u32 i = 0; i < sizeof(offsets); i++) {
 		volatile u8 *to = monitored + 64 + offsets[i];
+		u32 rounds = 0;
 
 		*to = 0;
 		ap_ready = 0;
@@ -912,10 +913,13 @@ static const char *test_mwait(void)
 		apic_write(APIC_LVT_TIMER, 0x41);
 		apic_write(APIC_TIMER_COUNT, 1000000);
 		while (!*to) {
+			rounds++;
 			asm volatile("monitor" : : "a"(to), "c"(0), "d"(0));
 			if (!*to)
 				asm volatile("mwait" : : "a"(0), "c"(1) : "memory");
 		}
+		/* An MWAIT that does not wait sees each store. */
+		expect("it waited", rounds < 10, 1);
 		expect("timer ran out", !apic_read(APIC_TIMER_CURRENT), 0);
 		while (ap_store)
 			asm volatile("pause");
