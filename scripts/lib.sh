@@ -207,8 +207,11 @@ linux_clean() {
 		die "linux/ has changes that are in no commit" "" "commit them, or throw them away (git -C linux reset --hard)"
 }
 
-# Debian's archives that this machine's apt knows (mirror and proxies are its own)
-archives() {
+# Debian's archives that this machine's apt knows (mirror and proxies are its own), with SUITE
+archives() { # [SUITE]
+	local filter=/security/d
+
+	case ${1:-} in *-security) filter='s,/debian$,&-security,' ;; esac
 	{
 		# shellcheck disable=SC2016 # the format is apt's
 		apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' || :
@@ -216,7 +219,7 @@ archives() {
 		sed -nE 's/^deb(-src)?[[:space:]]+(\[[^]]*\][[:space:]]+)?([^[:space:]]+).*/\3/p' \
 			/etc/apt/sources.list /etc/apt/sources.list.d/*.list || :
 	} 2>/dev/null | tr ' ' '\n' | sed -nE 's,/*$,,; /^[a-z+]+:/p' |
-		grep -i debian | grep -v -e security -e archive.debian | awk '!seen[$0]++'
+		grep -i debian | grep -v archive.debian | sed "$filter" | awk '!seen[$0]++'
 }
 
 # kvm_patches DIRECTORY LOG: the series in $LINUX as patches of what packaging/dkms/files names, KVM
