@@ -207,7 +207,7 @@ linux_clean() {
 		die "linux/ has changes that are in no commit" "" "commit them, or throw them away (git -C linux reset --hard)"
 }
 
-# Debian's archives that this machine's apt knows (mirror and proxies are its own), with SUITE
+# Debian's archives that this machine's apt knows (mirror and proxies are its own) for SUITE
 archives() { # [SUITE]
 	local filter=/security/d
 
